@@ -7,7 +7,7 @@ func TestAllocates(t *testing.T) {
 	for _, test := range []struct {
 		bytes, limit int
 		fails        bool
-	}{{1 << 20, 2 << 20, false}, {2 << 20, 1 << 20, true}} {
+	}{{1 << 20, 2 << 20, false}, {8 << 20, 1 << 20, true}} {
 		r := record(func(tb testing.TB) {
 			Allocates(tb, uint64(test.limit), func() {
 				for range 4 { // what is freed counts
