@@ -2,7 +2,6 @@ package record
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -68,17 +67,23 @@ func save(path string, doc any, write func(string, []byte) error) error {
 // Encode is doc as indented JSON, without what no terminal shows. A record of a kind that [Parse] reads is refused when Parse would
 // refuse it.
 func Encode(doc any) ([]byte, error) {
-	compact, err := json.Marshal(doc)
-	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
-	}
 	d, ok := doc.(Doc)
+	most := MaxSize
 	if !ok {
-		return indented(compact, math.MaxInt)
+		most = math.MaxInt
 	}
-	b, err := indented(compact, MaxSize)
-	if err != nil {
+	var b []byte
+	err := compact(doc, func(text []byte) (err error) {
+		b, err = indented(text, most)
+		return err
+	})
+	switch {
+	case errors.Is(err, errSize):
 		return nil, fmt.Errorf("no verb could read the record: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("encode record: %w", err)
+	case !ok:
+		return b, nil
 	}
 	i := slices.IndexFunc(kinds(), func(k kind) bool { return k.name == d.head().Kind })
 	if i < 0 {

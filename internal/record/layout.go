@@ -1,21 +1,54 @@
 package record
 
-// indented is a JSON document without blanks as [json.MarshalIndent] lays it out, by two, as [EscapeJSON] makes it, and with a newline at
-// its end; errSize where that is larger than most bytes. It takes no memory but that of what it returns: it is measured first.
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+)
+
+// WriteJSON writes doc as one JSON document, indented by two, as [EscapeJSON] makes it. It takes the memory of the document without
+// blanks.
+func WriteJSON(w io.Writer, doc any) error {
+	return compact(doc, func(b []byte) error {
+		out := bufio.NewWriterSize(w, 64<<10)
+		l := layout{out: out}
+		l.document(b)
+		return out.Flush()
+	})
+}
+
+// compact gives use doc as JSON without blanks, which it must not keep.
+func compact(doc any, use func([]byte) error) error {
+	enc := json.NewEncoder(compacted(use))
+	enc.SetEscapeHTML(false) // "<" would take six bytes; a page escapes what it has
+	return enc.Encode(doc)
+}
+
+// compacted is what an encoder writes to, once.
+type compacted func([]byte) error
+
+func (use compacted) Write(p []byte) (int, error) {
+	return len(p), use(bytes.TrimSuffix(p, []byte{'\n'}))
+}
+
+// indented is what [WriteJSON] writes of a document without blanks; errSize where that is larger than most bytes. It takes no memory but
+// that of what it returns: it is measured first.
 func indented(compact []byte, most int) ([]byte, error) {
-	measured := layout{}
+	measured := layout{out: io.Discard}
 	measured.document(compact)
 	if measured.size > most {
 		return nil, errSize
 	}
-	l := layout{out: make([]byte, 0, measured.size)}
+	b := bytes.NewBuffer(make([]byte, 0, measured.size))
+	l := layout{out: b}
 	l.document(compact)
-	return l.out, nil
+	return b.Bytes(), nil
 }
 
-// layout lays JSON out; without out it measures.
+// layout lays JSON out. Errors of out are its own to keep.
 type layout struct {
-	out   []byte
+	out   io.Writer
 	size  int
 	depth int
 }
@@ -65,9 +98,7 @@ func (l *layout) document(b []byte) {
 
 func (l *layout) put(b []byte) {
 	l.size += len(b)
-	if l.out != nil {
-		l.out = append(l.out, b...)
-	}
+	_, _ = l.out.Write(b)
 }
 
 // line begins a line.

@@ -29,3 +29,24 @@ func FuzzIndented(f *testing.F) {
 		}
 	})
 }
+
+// A byte that is no UTF-8 would be three in memory.
+func TestNotUTF8(t *testing.T) {
+	t.Parallel()
+	text := []byte(`{"schema":"unthunk/1","kind":"bench","run":"x` + "\xff" + `","rows":[]}`)
+	if err := new(Together).fits(text); !errors.Is(err, errNotUTF8) {
+		t.Errorf("fits: %v", err)
+	}
+	if _, err := Vet(text, *recordLimits); !errors.Is(err, errNotUTF8) {
+		t.Errorf("Vet: %v", err)
+	}
+}
+
+// What a page would have to escape takes one byte in a record.
+func TestEncodeShort(t *testing.T) {
+	t.Parallel()
+	b, err := Encode(map[string]string{"a": "<&>"})
+	if want := "{\n  \"a\": \"<&>\"\n}\n"; err != nil || string(b) != want {
+		t.Errorf("%q, %v, want %q", b, err, want)
+	}
+}

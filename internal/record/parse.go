@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // parseHead is the document's kind. What it is comes before what is wrong with
@@ -40,12 +41,18 @@ func (t *Together) parseHead(b []byte) (kind string, err error) {
 	return head.Kind, nil
 }
 
+// errNotUTF8 is that of text of which package json makes three bytes for one.
+var errNotUTF8 = errors.New("not JSON: it is not UTF-8")
+
 var errSize = fmt.Errorf("larger than %d MiB", MaxSize>>20)
 
 // fits returns an error when one more record, which is valid JSON, is too large.
 func (t *Together) fits(b []byte) error {
 	if len(b) > MaxSize {
 		return errSize
+	}
+	if !utf8.Valid(b) {
+		return errNotUTF8
 	}
 	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0, limits: recordLimits}
 	if err := count.value(nil); err != nil {
@@ -80,6 +87,9 @@ func (l *Limits) most(name string) int {
 func Vet(b []byte, limits Limits) (memory int64, err error) {
 	if !json.Valid(b) {
 		return 0, notJSON(b, json.Unmarshal(b, new(json.RawMessage)))
+	}
+	if !utf8.Valid(b) {
+		return 0, errNotUTF8
 	}
 	count := counter{b: b, memory: int64(len(b)), limits: &limits}
 	err = count.value(nil)

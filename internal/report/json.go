@@ -9,15 +9,17 @@ import (
 )
 
 // JSON writes doc as one indented JSON document.
-func JSON(w io.Writer, doc any) error { return writeJSON(w, doc, "  ") }
+func JSON(w io.Writer, doc any) error {
+	if err := record.WriteJSON(w, doc); err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return nil
+}
 
 // JSONLine writes doc as JSON in one line.
-func JSONLine(w io.Writer, doc any) error { return writeJSON(w, doc, "") }
-
-func writeJSON(w io.Writer, doc any, indent string) error {
+func JSONLine(w io.Writer, doc any) error {
 	enc := json.NewEncoder(escaper{w})
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", indent)
 	if err := enc.Encode(doc); err != nil {
 		return fmt.Errorf("write JSON: %w", err)
 	}
