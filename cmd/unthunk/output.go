@@ -168,18 +168,17 @@ func (o outputFlags) publishRead(ctx context.Context, s std, doc any, text func(
 		text = func(s std) error { return report.JSON(s.out, doc) }
 	}
 	var saved []byte
+	var errSave error
 	shown, err := reading(ctx, func() (_ *memory.Buffer, err error) {
 		if o.save != "" {
-			if saved, err = record.Encode(doc); err != nil {
-				return nil, err
-			}
+			saved, errSave = record.Encode(doc)
 		}
 		return held(ctx, s, text)
 	})
 	if err != nil {
 		return err
 	}
-	if o.save != "" {
+	if err = errSave; o.save != "" && err == nil {
 		err = outfile.Write(o.save, saved)
 	}
 	_, errShow := shown.WriteTo(s.out)
