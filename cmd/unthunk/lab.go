@@ -252,7 +252,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
 	if f.resume {
-		plan.Done = func(cells []lab.CellResult) { f.saveSoFar(s, *doc, cells, plan) }
+		plan.Done = func(cells []lab.CellResult) { f.saveSoFar(ctx, s, *doc, cells, plan) }
 	}
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
@@ -273,11 +273,14 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	l.Document = *doc
 	compare.LabTraces(ctx, l)
 	l.Incomplete = ctx.Err() != nil
-	output := f.output
-	if f.resume && l.Incomplete {
-		output.save = "" // it has what came of each guest already, and to encode a large one again takes a second
+	output, errSave := f.output, error(nil)
+	if f.resume {
+		output.save = ""
+		if !l.Incomplete { // else it has what came of each guest already
+			errSave = f.replaceRecord(ctx, l)
+		}
 	}
-	err = output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	err = errors.Join(errSave, output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) }))
 	if err == nil {
 		err = f.drawTrace(ctx, counted)
 	}

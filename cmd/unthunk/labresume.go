@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -109,12 +111,28 @@ func (f *labFlags) checkKept(plan lab.Plan) error {
 }
 
 // saveSoFar saves what came of guests while others are still to come. What fails is told, and tried again after the next.
-func (f *labFlags) saveSoFar(s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
+func (f *labFlags) saveSoFar(ctx context.Context, s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
 	l := lab.Record(cells, plan.Rows(), nil)
 	plan.Keep(l)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, true
 	l.Document = doc
-	if err := record.Save(f.output.save, l); err != nil {
+	if err := f.replaceRecord(ctx, l); err != nil && !errors.Is(err, errInterrupted) {
 		fmt.Fprintln(s.err, "unthunk:", oneLine(err))
 	}
+}
+
+// lastSave is how long the saving of a record may last when a signal comes: one of 60 MB takes a second.
+const lastSave = 500 * time.Millisecond
+
+// replaceRecord saves the record that --resume goes on with. When it lasts longer than [lastSave] behind the end of ctx it gives up, with
+// errInterrupted: the record is as it was saved after the guest before.
+func (f *labFlags) replaceRecord(ctx context.Context, l *record.Lab) error {
+	saving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastSave, cancel) })()
+	b, err := reading(saving, func() ([]byte, error) { return record.Encode(l) })
+	if err != nil {
+		return err
+	}
+	return outfile.Write(f.output.save, b)
 }

@@ -33,7 +33,7 @@ func TestSaveSoFar(t *testing.T) {
 	}
 	var errs bytes.Buffer
 	cells := []lab.CellResult{{Cell: lab.Cell{Kernel: "debian:6.12-cloud", NIC: lab.Veth}}}
-	f.saveSoFar(std{nil, nil, &errs}, had.Document, cells, plan)
+	f.saveSoFar(t.Context(), std{nil, nil, &errs}, had.Document, cells, plan)
 	saved, err := f.earlier(t.Context())
 	if err != nil || errs.Len() > 0 {
 		t.Fatal(err, &errs)

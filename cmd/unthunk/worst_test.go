@@ -99,7 +99,7 @@ func (w worst) records(t *testing.T) {
 // kernel that does not boot.
 func (w worst) traces(t *testing.T) {
 	t.Helper()
-	for name, texts := range map[string]int{"texts.json": 3_800_000, "resume.json": 2_280_000} {
+	for name, texts := range map[string]int{"texts.json": 3_800_000, "resume.json": 2_280_000, "long.json": 300_000} {
 		l := recordtest.GateLab("k")
 		l.Rows = l.Rows[1:]
 		all := uint64(64 * *l.Rows[0].Instructions)
@@ -108,7 +108,9 @@ func (w worst) traces(t *testing.T) {
 		for n := 0; n < texts; {
 			s := record.LabTraceStack{Stage: "receive", Frames: make([]string, 257)} // a list of 257 has room for 512
 			for i := range s.Frames {
-				s.Frames[i] = fmt.Sprintf("%09x", n)
+				if s.Frames[i] = fmt.Sprintf("%09x", n); name == "long.json" { // the most bytes
+					s.Frames[i] += strings.Repeat("<", 170)
+				}
 				n++
 			}
 			if len(trace.Stacks) == 0 {
@@ -121,11 +123,13 @@ func (w worst) traces(t *testing.T) {
 				trace = &record.LabTrace{Packets: 64, Executed: all, Functions: functions}
 			}
 		}
-		b, err := json.Marshal(l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.write(t, name, func(out *bufio.Writer) { out.Write(b) })
+		w.write(t, name, func(out *bufio.Writer) {
+			enc := json.NewEncoder(out)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(l); err != nil {
+				t.Fatal(err)
+			}
+		})
 		if _, err := record.Load(w.path(name)); err != nil {
 			t.Fatal(err)
 		}
@@ -530,6 +534,7 @@ gate --base DIR/lab.json DIR/lab.json
 report DIR/texts.json -o DIR/out.html
 xray --root DIR/full --counts DIR/texts.json
 lab DIR/vmlinuz --accel tcg --scenario drop --bulk 1 --limit 5s --resume --save DIR/resume.json
+lab DIR/vmlinuz --accel tcg --scenario drop --bulk 1 --limit 5s --resume --save DIR/long.json
 xray --root DIR/tree
 xray --root DIR/tree --all
 xray --root DIR/tree --func no_such_function
