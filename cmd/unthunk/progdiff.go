@@ -48,7 +48,7 @@ const (
 )
 
 func newProgDiff(s std) *cobra.Command {
-	var f diffFlags
+	f := diffFlags{target: targetFlags{compared: true}}
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW --packets FILE",
 		Short: "Say what two programs differ in: behavior, then speed, on the same packets",
@@ -160,6 +160,9 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		defer o.Close()
 		opened = append(opened, o)
 		plan.Programs = append(plan.Programs, progcost.Replayable(o))
+	}
+	if err := f.target.checkUsed(opened); err != nil {
+		return err
 	}
 	tellAll(s, targets, opened)
 	if plan.Apart, err = f.replay.apart(ctx, s, targets, opened); err != nil {
@@ -285,6 +288,10 @@ func (f *diffFlags) measure(
 	} else {
 		d.old = docs[0]
 		to, unseen := f.destinations(ctx, plan, raw, args, opened)
+		if nowhere := slices.Concat(opened[0].Nowhere, opened[1].Nowhere); !raw.Redirects() && len(nowhere) > 0 {
+			slices.Sort(nowhere)
+			unseen = fmt.Sprintf("maps that they go by hold nothing (%s)", strings.Join(slices.Compact(nowhere), ", "))
+		}
 		d.doc.RedirectsUnseen = record.Sentence(unseen)
 		for i := range to[0] {
 			if progcost.Compared(to, i) {

@@ -153,6 +153,29 @@ func TestProgDiffRedirectsNowhere(t *testing.T) {
 		strings.Count(strings.Join(strings.Fields(stdout), " "), "new: "+said) != 1 {
 		t.Errorf("of one of them: exit code %d: %s%s", code, stdout, stderr)
 	}
+	if code, stdout, _ = unthunk(t, strings.Fields("prog diff "+samples+":redirect "+samples+":redirect --packets udp4 --threshold 1000 "+
+		"--format junit"+quicklyReplayed)...); code != exitDone || !strings.Contains(stdout, "Where redirects go was NOT compared") {
+		t.Errorf("JUnit: exit code %d: %s", code, stdout)
+	}
+}
+
+// A map of --map may be of one of the two programs: one may have got another name. One of neither is wrong usage.
+func TestProgDiffMapOfOne(t *testing.T) {
+	testutil.Root(t)
+	dump := filepath.Join(t.TempDir(), "ports.json")
+	if err := os.WriteFile(dump, []byte(`[{"key":["0x00","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := "prog diff " + samples + ":pass " + samples + ":redirect --packets udp4 --threshold 1000 --map ports=" + dump + quicklyReplayed
+	code, stdout, stderr := unthunk(t, strings.Fields(args)...)
+	skipMissing(t, code, stderr)
+	if code != exitRegression || !strings.Contains(stdout, "pass → redirect") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	code, _, stderr = unthunk(t, strings.Fields(args+" --map nomap="+dump)...)
+	if code != exitUsage || !strings.Contains(stderr, "--map nomap: neither program uses a map of this name") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 }
 
 // What is so of both programs is said once, all else of which it is.

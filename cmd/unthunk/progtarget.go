@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ type targetFlags struct {
 	onLiveMaps  bool
 	verifierLog bool
 	run         bool
+	compared    bool // maps that --map names may be of one program of two
 	ports       bool // maps that redirects go by get entries from the verb
 }
 
@@ -51,7 +53,9 @@ func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
 
 // options turns flags into options, or says what is wrong with them.
 func (f *targetFlags) options() (o program.Options, err error) {
-	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, Ports: f.ports, OnLiveMaps: f.onLiveMaps, WholeLog: f.verifierLog}
+	o = program.Options{
+		MapsFrom: f.mapsFrom, Run: f.run, Ports: f.ports, SomeMaps: f.compared, OnLiveMaps: f.onLiveMaps, WholeLog: f.verifierLog,
+	}
 	if o.Set, err = pairs("set", f.set); err != nil {
 		return o, err
 	}
@@ -159,6 +163,20 @@ func (f *targetFlags) parse(text string, beside []*program.Opened) (program.Targ
 	o, err := f.options()
 	o.Beside = beside
 	return target, o, err
+}
+
+// checkUsed refuses a map of --map that none of the programs uses.
+func (f *targetFlags) checkUsed(opened []*program.Opened) error {
+	files, err := pairs("map", f.maps)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !slices.ContainsFunc(opened, func(o *program.Opened) bool { return o.Maps[name] != nil }) {
+			return usagef("--map %s: neither program uses a map of this name", name)
+		}
+	}
+	return nil
 }
 
 // tell says what makes a program another than the user may think.

@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/unpack"
 )
@@ -20,6 +22,16 @@ const maxDump = 2 << 30
 
 // fills are the maps of an object that are to be filled from files.
 type fills map[string]*os.File
+
+// used are the files of maps, without those of maps that a spec does not have and need not have.
+func (o *Options) used(spec *ebpf.CollectionSpec) map[string]string {
+	if !o.SomeMaps {
+		return o.Maps
+	}
+	files := maps.Clone(o.Maps)
+	maps.DeleteFunc(files, func(name, _ string) bool { return spec.Maps[name] == nil })
+	return files
+}
 
 // openFills opens the files, so that what is wrong is said before anything is loaded. Sections
 // of variables are filled at once, until ctx ends: the verifier computes with them.
@@ -114,7 +126,11 @@ func (f fills) fill(ctx context.Context, o *Opened, beside uint64) error {
 				if err := growing.add(1); err != nil {
 					return err
 				}
-				return m.Put(key, withoutProgram(value))
+				err := m.Put(key, withoutProgram(value))
+				if errors.Is(err, unix.EINVAL) && (m.Type() == ebpf.DevMap || m.Type() == ebpf.DevMapHash) {
+					err = fmt.Errorf("%w: is device %d here?", err, binary.NativeEndian.Uint32(value))
+				}
+				return err
 			}
 			entries++
 			copy(b.keys[n*b.keySize:], key)

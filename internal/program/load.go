@@ -88,7 +88,7 @@ func prepare(ctx context.Context, spec *ebpf.CollectionSpec, path, name string, 
 			return nil, err
 		}
 	}
-	p.fills, err = openFills(ctx, p.Spec, o.Maps)
+	p.fills, err = openFills(ctx, p.Spec, o.used(p.Spec))
 	return p, err
 }
 

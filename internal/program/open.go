@@ -33,6 +33,8 @@ type Options struct {
 	Flags map[string]uint32
 	// Maps fills maps of an object, by name, each from a file that bpftool wrote.
 	Maps map[string]string
+	// SomeMaps says that Maps may name maps that the program does not use, but one that it is compared with.
+	SomeMaps bool `json:"-"`
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters
 	// in it. Nil changes nothing.
 	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) `json:"-"`
