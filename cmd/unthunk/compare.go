@@ -44,7 +44,8 @@ is one of
 Two records of xray are compared branch by branch: which are new, gone, or made
 otherwise. Two of profile are compared stage by stage, in ns per packet;
 --threshold is then in percent of the whole old packet. Two of lab are compared
-exactly, two of check finding by finding: what changed on a machine.
+exactly: what differs, without a verdict, which gate gives. Two of check are
+compared finding by finding: what changed on a machine.
 
 With --by, rows of one file of bench or run that differ in one label only
 (operation, scenario, mode, …) are compared with the row of the label's first
@@ -119,12 +120,21 @@ func runCompare(ctx context.Context, s std, f compareFlags, args []string) error
 	if c.Regressed() {
 		return errRegression
 	}
-	if rows, ok := c.(*record.Comparison); ok {
-		if n, row := rows.Lost(); n > 0 {
-			return fmt.Errorf("compare: %s lost its number: %s", row.Name, row.Missing)
+	switch c := c.(type) {
+	case *record.Comparison:
+		if n, row := c.Lost(); n > 0 {
+			return lostNumber(row.Name, row.Missing)
+		}
+	case *record.LabComparison:
+		if n, row := c.Lost(); n > 0 {
+			return lostNumber(row.Name, row.Missing)
 		}
 	}
 	return nil
+}
+
+func lostNumber(row, why string) error {
+	return fmt.Errorf("compare: %s lost its number: %s", row, why)
 }
 
 // changesFormats are what a comparison can be written as; json is what --json does.

@@ -24,7 +24,11 @@ func Labs(old, new *record.Lab) *record.LabComparison {
 			c.Rows = append(c.Rows, record.LabChange{Name: was.Name, What: []string{"only in old"}})
 		default:
 			if what := labDiffers(was, is); len(what) > 0 {
-				c.Rows = append(c.Rows, record.LabChange{Name: is.Name, What: what, Trace: LabTrace(was, is)})
+				row := record.LabChange{Name: is.Name, What: what, Trace: LabTrace(was, is)}
+				if was.Refused == "" {
+					row.Missing = is.Refused
+				}
+				c.Rows = append(c.Rows, row)
 			} else {
 				c.Same++
 			}

@@ -20,6 +20,14 @@ func TestLabs(t *testing.T) {
 	if c := Labs(old, new); c.Same != 1 || len(c.Rows) != 0 {
 		t.Errorf("%+v", c)
 	}
+	new.Rows[0].Refused, new.Rows[0].Instructions = "it did not boot", nil
+	if n, row := Labs(old, new).Lost(); n != 1 || row.Missing != "it did not boot" {
+		t.Errorf("%d rows lost their number: %+v", n, row)
+	}
+	if n, _ := Labs(new, old).Lost(); n != 0 {
+		t.Errorf("a row that got a number lost it")
+	}
+	new = parse()
 	x := 10.5009765625
 	new.Rows[0].Instructions = &x
 	new.Rows[0].Sites[0].PerPacket = 2

@@ -305,8 +305,23 @@ type LabChange struct {
 	Name string `json:"name"`
 	// What differs: "instructions: 1180.33 → 1179.71".
 	What []string `json:"what"`
+	// Missing is why the new record has no number of a row that the old one has; empty otherwise.
+	Missing string `json:"missing,omitempty"`
 	// Trace is where the instructions differ; nil unless both rows were traced and differ.
 	Trace *LabTraceChange `json:"trace,omitempty"`
+}
+
+// Lost is how many rows had a number in the old record and were refused in the new one, and the first of them.
+func (c *LabComparison) Lost() (n int, first *LabChange) {
+	for i := range c.Rows {
+		if row := &c.Rows[i]; row.Missing != "" {
+			if n == 0 {
+				first = row
+			}
+			n++
+		}
+	}
+	return n, first
 }
 
 // Regressed implements [Changes]: counts are no time.

@@ -106,7 +106,11 @@ func newTestSuite(c record.Changes) testSuite {
 		s.finding = conclusion.LabComparison(c)
 		s.describe(c.Compared, c.Causes)
 		for _, row := range c.Rows {
-			s.tests = append(s.tests, test{name: row.Name, text: strings.Join(row.What, "; ")})
+			t := test{name: row.Name, text: strings.Join(row.What, "; ")}
+			if row.Missing != "" {
+				t.outcome = testError
+			}
+			s.tests = append(s.tests, t)
 		}
 	}
 	switch why := c.Nothing(); {
