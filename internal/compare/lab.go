@@ -25,8 +25,11 @@ func Labs(old, new *record.Lab) *record.LabComparison {
 		default:
 			if what := labDiffers(was, is); len(what) > 0 {
 				row := record.LabChange{Name: is.Name, What: what, Trace: LabTrace(was, is)}
-				if was.Refused == "" {
+				switch {
+				case was.Refused == "" && is.Refused != "":
 					row.Missing = is.Refused
+				case was.Instructions != nil && is.Instructions == nil:
+					row.Missing = "its instructions were not counted"
 				}
 				c.Rows = append(c.Rows, row)
 			} else {

@@ -28,6 +28,11 @@ func TestLabs(t *testing.T) {
 		t.Errorf("a row that got a number lost it")
 	}
 	new = parse()
+	new.Rows[0].Instructions = nil
+	if n, _ := Labs(old, new).Lost(); n != 1 {
+		t.Errorf("a row without instructions lost no number")
+	}
+	new = parse()
 	x := 10.5009765625
 	new.Rows[0].Instructions = &x
 	new.Rows[0].Sites[0].PerPacket = 2
