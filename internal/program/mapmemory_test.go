@@ -135,6 +135,36 @@ func TestMapSizeWritten(t *testing.T) {
 	}
 }
 
+// A map that the kernel would make for many seconds in one call, which no signal ends, is refused.
+func TestMapMaking(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		spec    ebpf.MapSpec
+		refused bool
+	}{
+		{ebpf.MapSpec{Type: ebpf.PerCPUHash, MaxEntries: 1 << 20}, false},
+		{ebpf.MapSpec{Type: ebpf.PerCPUHash, MaxEntries: 30e6}, true},
+		{ebpf.MapSpec{Type: ebpf.PerCPUHash, MaxEntries: 30e6, Flags: unix.BPF_F_NO_PREALLOC}, false},
+		{ebpf.MapSpec{Type: ebpf.LRUCPUHash, MaxEntries: 30e6}, true},
+		{ebpf.MapSpec{Type: ebpf.PerCPUArray, MaxEntries: 30e6}, true},
+		{ebpf.MapSpec{Type: ebpf.Hash, MaxEntries: 30e6}, false},
+		{ebpf.MapSpec{Type: ebpf.Hash, MaxEntries: 100e6}, true},
+		{ebpf.MapSpec{Type: ebpf.LRUHash, MaxEntries: math.MaxUint32}, true},
+		{ebpf.MapSpec{Type: ebpf.Array, MaxEntries: 100e6}, false},
+	} {
+		test.spec.KeySize, test.spec.ValueSize = 4, 8
+		err := checkMaking(&test.spec)
+		if refused := err != nil && strings.Contains(err.Error(), "hears no signal"); refused != test.refused {
+			t.Errorf("%v of %d entries: %v", test.spec.Type, test.spec.MaxEntries, err)
+		}
+	}
+	outer := &ebpf.MapSpec{Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1,
+		InnerMap: &ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 4, ValueSize: 8, MaxEntries: 30e6}}
+	if err := checkMaking(outer); err == nil || !strings.Contains(err.Error(), "hears no signal") {
+		t.Errorf("an inner map: %v", err)
+	}
+}
+
 // An array has a power of two of entries when who makes it has no CAP_PERFMON.
 func TestMapSizeWithoutRights(t *testing.T) {
 	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1<<20 + 1}
