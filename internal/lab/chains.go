@@ -347,16 +347,19 @@ func perPacket(one, two map[hit]uint64, more uint64) map[hit]float64 {
 	return pair
 }
 
-// Pairs of slots that counts are taken of: at least six, and at most 48. A number a packet is taken when it is ahead of each other
-// by six pairs; that is none where, of sixteen or more, at most one in eight says another one than 0, as of what a timer does.
+// Pairs of slots that counts are taken of: at least six, and at most 48. A number a packet is taken when six pairs more say it than
+// say anything else. It is none where, of sixteen or more, at most one in eight says the same other one than 0, and of 48 one in
+// four. What a timer does says another number in most pairs: with Linux 6.12, 384 packets more have 4 to 22 more entries of
+// ktime_get's clock. Of what a packet itself goes through all of 80 pairs said one number, also beside four busy loops on the host.
 const (
 	minPairs, maxPairs = 6, 48
 	ahead              = 6
-	enoughPairs, rare  = 16, 8
+	enoughPairs, rare  = 16, 1.0 / 8
+	seldom             = 1.0 / 4
 )
 
-// votes are how many pairs of slots say a number a packet, of numbers that are possible: a packet goes through a place in the same
-// way every 64 packets. One tick in a slot makes a number that is not.
+// votes are how many pairs of slots say a number a packet. A packet goes through a place in the same way every 64 packets: another
+// number is of what disturbed a slot, and is not taken.
 type votes struct {
 	of    map[hit]map[float64]int
 	pairs int
@@ -369,9 +372,7 @@ func (v *votes) add(pair map[hit]float64) {
 		if v.of[t] == nil {
 			v.of[t] = map[float64]int{0: v.pairs - 1}
 		}
-		if per >= 0 && per*64 == math.Trunc(per*64) {
-			v.of[t][per]++
-		}
+		v.of[t][per]++
 	}
 	for t, counts := range v.of {
 		if _, ok := pair[t]; !ok {
@@ -382,23 +383,27 @@ func (v *votes) add(pair map[hit]float64) {
 
 // most is the number a packet that the pairs settle, and whether they do.
 func (v *votes) most(t hit) (per float64, ok bool) {
-	first, second, some := 0, 0, 0
+	first, some := 0, 0
 	for x, n := range v.of[t] {
-		switch {
-		case n > first:
-			per, first, second = x, n, first
-		case n > second:
-			second = n
+		if !possible(x) {
+			continue
+		}
+		if n > first {
+			per, first = x, n
 		}
 		if x > 0 {
 			some = max(some, n)
 		}
 	}
-	if first-second >= ahead {
+	if others := v.pairs - first; first-others >= ahead {
 		return per, true
 	}
-	return 0, v.pairs >= enoughPairs && some <= v.pairs/rare
+	share := float64(some) / float64(v.pairs)
+	return 0, v.pairs >= enoughPairs && share <= rare || v.pairs >= maxPairs && share <= seldom
 }
+
+// possible tells whether a packet can go through a place so often.
+func possible(per float64) bool { return per >= 0 && per*64 == math.Trunc(per*64) }
 
 // settled tells whether enough pairs said a number of each place.
 func (v *votes) settled() bool {
