@@ -55,8 +55,9 @@ differences than two files do.
 The exit code is 3 when a row is slower by more than the threshold, with
 confidence. It is 1 when nothing could be compared: no row of the new record has a
 number, or the records have no row in common; and when a row of the new record lost
-the number that the old one has. Of two profiles only the redirect path,
-and the softirq, locks and stack that it shares, count as slower.`,
+the number that the old one has. A row that only one of them has is told, and
+changes no exit code. Of two profiles only the redirect path, and the softirq,
+locks and stack that it shares, count as slower.`,
 		Example: `  unthunk bench --save before.json
   unthunk compare before.json after.json --threshold 5
   unthunk compare parse.json --by operation

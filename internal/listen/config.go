@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
+	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/unpack"
@@ -24,6 +25,8 @@ const (
 	maxConfig = 1 << 20
 	// retry is how long a configuration that failed is left alone, unless its files change.
 	retry = 10 * time.Second
+	// maxCost is the largest bcrypt cost: one password takes some 2 s of CPU time, and each more of cost doubles that.
+	maxCost = 15
 )
 
 // webConfig is what a web configuration says.
@@ -50,6 +53,16 @@ func readConfig(path string) (webConfig, error) {
 	var says web.Config
 	if err := yaml.UnmarshalStrict(b, &says); err != nil {
 		return c, err
+	}
+	for name, hash := range says.Users {
+		cost, err := bcrypt.Cost([]byte(hash))
+		if err != nil {
+			return c, fmt.Errorf("basic_auth_users: %q: %w", name, err)
+		}
+		if cost > maxCost {
+			return c, fmt.Errorf("basic_auth_users: %q: the bcrypt cost is %d, the most is %d: any client could keep a CPU busy",
+				name, cost, maxCost)
+		}
 	}
 	c.known = len(says.Users) > 0
 	var all map[string]any

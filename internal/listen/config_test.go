@@ -210,6 +210,25 @@ func TestConfigKeys(t *testing.T) {
 	}
 }
 
+// A hash that is none, and one that takes hours to check, is refused before anybody asks.
+func TestConfigHashes(t *testing.T) {
+	for hash, want := range map[string]string{
+		strings.Replace(quickHash, "$04$", "$31$", 1): `basic_auth_users: "a": the bcrypt cost is 31, the most is 15`,
+		strings.Replace(quickHash, "$04$", "$16$", 1): `the bcrypt cost is 16`,
+		"secret": `basic_auth_users: "a": `,
+		strings.Replace(quickHash, "$04$", "$15$", 1): "",
+	} {
+		path := filepath.Join(t.TempDir(), "web.yml")
+		if err := os.WriteFile(path, []byte("basic_auth_users:\n  a: "+hash+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readConfig(path)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", hash, err, want)
+		}
+	}
+}
+
 // A client that asks all the time while a configuration is written again and again, in place, is let in never.
 func TestConfigWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "web.yml")
