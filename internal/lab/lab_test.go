@@ -738,6 +738,7 @@ func TestTime(t *testing.T) {
 		testutil.Missing(t, "guest kernels (make test-kernels)")
 	}
 	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, NICs: []string{Veth, "virtio"}, Bulks: []int{16, 64}}.withDefaults()
+	plan.images = newImages()
 	self := unthunk(t)
 	err := each(t.Context(), plan, 1, self, nil, func(ctx context.Context, _ int, m *guest.Machine, cell Cell) {
 		got, console, err := measure(ctx, plan, m, cell, "--time")

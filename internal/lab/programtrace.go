@@ -108,19 +108,22 @@ func (c *CellResult) addTrace(row *record.LabRow, m progcount.Row) {
 	}
 	own, with := map[string]int64{}, map[string]int64{}
 	branches, lines := map[record.LabTraceBranch]int64{}, map[record.LabTraceLine]int64{}
-	null := c.traces[0]
 	var sum int64
+	times := make([]int64, len(c.traces)) // that a run stands for a packet
 	for _, i := range m.Of {
 		stands := c.Program.Stands[i]
 		if stands == 0 || stands >= len(c.traces) {
 			return
 		}
-		run := c.traces[stands]
-		addLess(own, run.own, null.own)
-		addLess(with, run.with, null.with)
-		addLess(branches, run.branches, null.branches)
-		addLess(lines, run.lines, null.lines)
+		times[0]--
+		times[stands]++
 		sum += c.Program.Instructions[i]
+	}
+	for i, run := range c.traces {
+		addTimes(own, run.own, times[i])
+		addTimes(with, run.with, times[i])
+		addTimes(branches, run.branches, times[i])
+		addTimes(lines, run.lines, times[i])
 	}
 	t := &record.LabTrace{Packets: len(m.Of), Executed: uint64(max(sum, 0))}
 	settle(own, with, "bpf_prog_"+c.Program.Tag)
@@ -156,15 +159,13 @@ func (c *CellResult) addTrace(row *record.LabRow, m progcount.Row) {
 	row.Trace, row.CallsPerPacket = t, &calls
 }
 
-// addLess adds to a sum what one run has more than another.
-func addLess[K comparable](sum, run, less map[K]int64) {
+// addTimes adds to a sum what one run has, so many times.
+func addTimes[K comparable](sum, run map[K]int64, times int64) {
 	for k, n := range run {
-		sum[k] += n
+		if sum[k] += n * times; sum[k] == 0 {
+			delete(sum, k)
+		}
 	}
-	for k, n := range less {
-		sum[k] -= n
-	}
-	maps.DeleteFunc(sum, func(_ K, n int64) bool { return n == 0 })
 }
 
 // settle takes what is below 0, which the null program has, off the program's own function: each program is entered and
