@@ -53,7 +53,7 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 	}
 	pairs, both, unmeasured := sides(all, c)
 	asked := func(s *Setup) bool { return c.Base.Holds(s) || c.Canary.Holds(s) }
-	if doc.FleetHead, err = s.head(ctx, c.Window, append(both, unmeasured...), asked); err != nil {
+	if doc.FleetHead, err = s.head(ctx, h, c.Window, append(both, unmeasured...), asked); err != nil {
 		return nil, err
 	}
 	var paired []pair

@@ -32,6 +32,9 @@ func (h *held) take(n int) error {
 	return nil
 }
 
+// give gives back what was taken.
+func (h *held) give(n int) { h.left += n }
+
 // known are texts of setups that were read before.
 type known struct {
 	*held

@@ -120,6 +120,38 @@ func TestManyWrongClocks(t *testing.T) {
 	})
 }
 
+// Labels of a setup that no record can have are refused before they are parsed, and a long text of one that no answer has takes
+// memory while it is read.
+func TestLongSetups(t *testing.T) {
+	wrong := own(2)
+	wrong.Time = now.AddDate(1, 0, 0)
+	const labels = `labels = '{' || replace(hex(zeroblob(500000)), '0', '"a":"",') || '"b":""}'`
+	for name, test := range map[string]struct{ change, want string }{
+		"labels":              {labels, "impossible labels: 7000008 bytes"},
+		"with a wrong clock":  {`kernel = hex(zeroblob(1000000)) WHERE id IN (SELECT setup FROM record WHERE clock <> 0)`, "MiB of memory"},
+		"with a right one":    {`kernel = hex(zeroblob(1000000)) WHERE id IN (SELECT setup FROM record WHERE clock = 0)`, "MiB of memory"},
+		"as long as possible": {`kernel = hex(zeroblob(200000))`, ""},
+	} {
+		where := t.TempDir() + "/fleet.db"
+		ingest(t, where, stream(t, own(0), wrong))
+		change(t, where, "UPDATE setup SET "+test.change)
+		s, err := fleet.Open(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fleet.SetMaxHeld(s, 2_000_000); name == "labels" {
+			fleet.SetMaxHeld(s, 40_000_000)
+		}
+		_, err = s.Who(t.Context(), window, nil, []string{"cpu"})
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Setups that no machine had in the time of a question take no memory.
 func TestManySetups(t *testing.T) {
 	where := t.TempDir() + "/fleet.db"

@@ -105,7 +105,7 @@ func (s *Store) setups(ctx context.Context, h *held, numbers []int64) (map[int64
 	// SQLite looks for each parameter among those before it.
 	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(numbers))), min(s.parameters, maxAskedFor)) {
 		which, args := oneOf("id", some)
-		err := s.eachSetup(ctx, "id", "setup WHERE "+which, func(id int64, setup *Setup, labels string) error {
+		err := s.eachSetup(ctx, h, len(some), "id", "setup WHERE "+which, func(id int64, setup *Setup, labels string) error {
 			if found[id] != nil {
 				return fmt.Errorf("setup %d is there twice", id) // the schema makes it a key; a view need not
 			}
@@ -168,15 +168,26 @@ func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []*Machi
 }
 
 // eachSetup calls do with each setup that SQL behind FROM has, a number of its row, and the text of its labels, which it has not yet.
+// While one is read it is held twice: by the engine too. There are at most so many, unless the store has one twice.
 func (s *Store) eachSetup(
-	ctx context.Context, number, from string, do func(n int64, setup *Setup, labels string) error, args ...any,
+	ctx context.Context, h *held, most int, number, from string, do func(n int64, setup *Setup, labels string) error, args ...any,
 ) error {
-	names := []string{number}
+	names, length := []string{number}, "coalesce(octet_length(CAST(labels AS text)), 0)" // jsonb in PostgreSQL
 	for _, c := range columns {
 		names = append(names, c.name)
+		length += " + coalesce(octet_length(" + c.name + "), 0)"
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var longest int
+	ask := fmt.Sprintf("SELECT coalesce(max(length), 0) FROM (SELECT %s AS length FROM %s LIMIT %d) l", length, from, most)
+	if err := s.db.QueryRowContext(ctx, ask, args...).Scan(&longest); err != nil {
+		return fmt.Errorf("ask for setups: %w", s.explain(err))
+	}
+	if err := h.take(2 * longest); err != nil {
+		return err
+	}
+	defer h.give(2 * longest)
 	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM "+from, args...)
 	if err != nil {
 		return fmt.Errorf("ask for setups: %w", s.explain(err))
@@ -192,6 +203,9 @@ func (s *Store) eachSetup(
 		}
 		if err := rows.Scan(append(into, &labels)...); err != nil {
 			return fmt.Errorf("ask for setups: %w", s.explain(err))
+		}
+		if len(labels) > record.MaxLabelsText {
+			return fmt.Errorf("a setup has impossible labels: %d bytes, at most %d are possible", len(labels), record.MaxLabelsText)
 		}
 		if err := do(n, setup, labels); err != nil {
 			return err
@@ -330,13 +344,15 @@ func (s *Store) about(ctx context.Context, h *held, w Window, where Where) ([]*M
 	if len(machines) == 0 {
 		return nil, record.FleetHead{}, noMachines(all, where)
 	}
-	head, err := s.head(ctx, w, machines, where.Holds)
+	head, err := s.head(ctx, h, w, machines, where.Holds)
 	head.Where = where.String()
 	return machines, head, err
 }
 
 // head is what answers of these machines have in common; asked tells whether a setup is one that the question is about.
-func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
+func (s *Store) head(
+	ctx context.Context, room *held, w Window, machines []*Machine, asked func(*Setup) bool,
+) (h record.FleetHead, err error) {
 	after, until := w.Until.Add(-w.Since), w.Until
 	h = record.FleetHead{Since: after.UTC().Truncate(time.Second), Until: until.UTC().Truncate(time.Second)}
 	ids := make(map[string]bool)
@@ -348,7 +364,7 @@ func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked f
 	}
 	h.Machines, h.Measured = len(ids), len(ids)-len(without)
 	h.Unmeasured = unmeasured(slices.Collect(maps.Values(without)))
-	if h.WrongClock, err = s.wrongClock(ctx, asked); err != nil {
+	if h.WrongClock, err = s.wrongClock(ctx, room, asked); err != nil {
 		return h, fmt.Errorf("count records with a wrong clock: %w", err)
 	}
 	h.FleetShared, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
@@ -370,8 +386,8 @@ func unmeasured(machines []*Machine) []record.FleetUnmeasured {
 
 // wrongClock is how many records of setups that a question is about are left out of every answer. It holds one setup at a time: who
 // sends a wrong clock sends as many as it likes.
-func (s *Store) wrongClock(ctx context.Context, asked func(*Setup) bool) (n int, err error) {
-	err = s.eachSetup(ctx, "records", `setup JOIN
+func (s *Store) wrongClock(ctx context.Context, h *held, asked func(*Setup) bool) (n int, err error) {
+	err = s.eachSetup(ctx, h, math.MaxInt, "records", `setup JOIN
 (SELECT setup, count(*) AS records FROM record WHERE clock <> 0 GROUP BY setup) w ON w.setup = id`,
 		func(records int64, setup *Setup, labels string) error {
 			if err := json.Unmarshal([]byte(labels), &setup.labels); err != nil {

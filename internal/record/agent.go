@@ -233,6 +233,10 @@ func (m *Machine) check() error {
 // maxLabels is how many labels an operator may give a machine.
 const maxLabels = 64
 
+// MaxLabelsText is the longest JSON text of a machine's labels, in bytes: a character of a byte may be written in six. PostgreSQL has
+// spaces in it.
+const MaxLabelsText = 2 + maxLabels*(2*6*MaxName+8)
+
 // CheckMachineLabels returns an error when an operator cannot give a machine these labels.
 func CheckMachineLabels(labels map[string]string) error {
 	if n := len(labels); n > maxLabels {
