@@ -3,6 +3,7 @@ package testutil
 import (
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,11 @@ func TestUnchanged(t *testing.T) {
 	var file *os.File
 	for what, f := range map[string]func(){
 		"a descriptor": func() { file, _ = os.Open("/etc/passwd") },
-		"a goroutine":  func() { go func() { <-end }() },
+		"goroutines": func() { // some, as another may end meanwhile
+			for range 8 {
+				go func() { <-end }()
+			}
+		},
 	} {
 		if before, after, err := unchanged(f, 10*time.Millisecond); err != nil || !after.more(before) {
 			t.Errorf("%s: before %+v, after %+v, %v", what, before, after, err)
@@ -63,6 +68,7 @@ func TestUnchanged(t *testing.T) {
 	if err != nil || after.more(before) || after.descriptors != before.descriptors-1 {
 		t.Errorf("closed: before %+v, after %+v, %v", before, after, err)
 	}
+	Eventually(t, "the goroutines end", func() bool { return runtime.NumGoroutine() <= before.goroutines-8 })
 }
 
 func TestMain(m *testing.M) { NoLeaks(m) }
