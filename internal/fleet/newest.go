@@ -168,7 +168,8 @@ func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []*Machi
 }
 
 // eachSetup calls do with each setup that SQL behind FROM has, a number of its row, and the text of its labels, which it has not yet.
-// While one is read it is held twice: by the engine too. There are at most so many, unless the store has one twice.
+// Room for the longest one is taken before, twice, as the engine holds it too while it is read. FROM has at most that many setups, or
+// the store has one twice.
 func (s *Store) eachSetup(
 	ctx context.Context, h *held, most int, number, from string, do func(n int64, setup *Setup, labels string) error, args ...any,
 ) error {

@@ -349,8 +349,9 @@ func perPacket(one, two map[hit]uint64, more uint64) map[hit]float64 {
 
 // Pairs of slots that counts are taken of: at least six, and at most 48. A number a packet is taken when six pairs more say it than
 // say anything else. It is none where, of sixteen or more, at most one in eight says the same other one than 0, and of 48 one in
-// four. What a timer does says another number in most pairs: with Linux 6.12, 384 packets more have 4 to 22 more entries of
-// ktime_get's clock. Of what a packet itself goes through all of 80 pairs said one number, also beside four busy loops on the host.
+// four. What a timer does says another number in most pairs: with Linux 6.12, 384 packets more had -6 to 24 more entries of
+// ktime_get's clock. Of what a packet itself goes through all of 48 pairs said one number, and all of 64 beside four busy loops on
+// the host.
 const (
 	minPairs, maxPairs = 6, 48
 	ahead              = 6
